@@ -1,0 +1,1 @@
+"""FastAPI services: one folder each, `create_app(settings)`; its name is its id."""

@@ -1,0 +1,1 @@
+"""Tools that a model can call: one file each; its name is its id (see `agentrl.tool`)."""
