@@ -1,0 +1,1 @@
+"""Estimators: `estimator(scores, batch, *, options) -> Estimate`, one a file."""

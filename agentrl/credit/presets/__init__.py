@@ -1,0 +1,1 @@
+"""Presets: `preset(*, options) -> Spec`, a whole pipeline under one name, one a file."""

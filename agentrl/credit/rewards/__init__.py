@@ -1,0 +1,1 @@
+"""Rewards: `reward(batch, *, options) -> Scores`, one a file."""

@@ -1,0 +1,1 @@
+"""Selectors: `select(batch, *, options) -> Selection`, one a file."""

@@ -1,0 +1,1 @@
+"""Shapers: `shaper(shaped, scores, batch, *, options) -> Shaped`, one a file."""
