@@ -14,10 +14,9 @@ from typing import Any
 
 from agentrl.env import Demonstrator, Env
 from agentrl.errors import AgentRLError, ConfigError
-from agentrl.policy.render import Renderer
-from agentrl.policy.tokenizer import train_tokenizer
+from agentrl.policy.render import read_reply
 from agentrl.tool import Tool, call_tool
-from agentrl.types import Message, Observation, Step, Task, ToolCall
+from agentrl.types import Observation, Step, Task, ToolCall
 
 __all__ = ["Finding", "check_env", "check_tool"]
 
@@ -141,8 +140,8 @@ def _task_checks(env: Env, other: Env, task: Task) -> list[tuple[str, Callable[[
         session, busy = env.session(), env.session()
         await busy.start(task)
         shown = await session.start(task)
-        await busy.step(_reply("something else"))
-        step = await session.step(_reply("junk"))
+        await busy.step(read_reply("something else"))
+        step = await session.step(read_reply("junk"))
         await session.close()
         await busy.close()
         same = alone.observations[0] == shown and alone.steps[0] == step
@@ -166,7 +165,7 @@ async def _play(env: Env, task: Task, replies: Sequence[str]) -> Played:
         observations = [await session.start(task)]
         steps: list[Step] = []
         for reply in replies:
-            steps.append(await session.step(_reply(reply)))
+            steps.append(await session.step(read_reply(reply)))
             shown = steps[-1].observation
             if steps[-1].terminated or shown is None:
                 break
@@ -182,18 +181,10 @@ async def _expert_replies(env: Any, task: Task) -> list[str]:
     replies: list[str] = []
     while shown is not None and len(replies) < MAX_STEPS:
         replies.append(expert.act(shown).text)
-        step = await session.step(_reply(replies[-1]))
+        step = await session.step(read_reply(replies[-1]))
         shown = None if step.terminated else step.observation
     await session.close()
     return replies
-
-
-def _reply(text: str) -> Message:
-    """Return a reply as an environment gets it from a policy: tool calls in it are parsed."""
-    if "<tool_call>" not in text:
-        return Message("assistant", text)
-    renderer = Renderer(train_tokenizer((), 267))  # any tokenizer does; this one has only bytes and tags
-    return renderer.parse(renderer.reply_ids(text))
 
 
 def _shown(played: Played) -> list[Any]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from agentrl import bundle
 from agentrl.errors import ConfigError
 
-__all__ = ["OPERATIONAL", "Config", "load_config", "parse_overrides", "parse_settings"]
+__all__ = ["OPERATIONAL", "Config", "load_config", "parse_overrides", "parse_settings", "run_config"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -116,10 +116,8 @@ class TrainSection(Section):
     microbatch_tokens: PositiveInt = 8192
     autocast: bool = True
     old_logprobs: Literal["sampler", "recompute"] = "sampler"
-    skip_uniform_groups: bool = True
     checkpoint_every: PositiveInt = 5
     keep_checkpoints: PositiveInt = 2
-    eval_every: int = Field(default=0, ge=0)
 
 
 class EvalSection(Section):
@@ -226,6 +224,26 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError("config.syntax", f"{file} is not valid TOML: {error}") from None
     parse_overrides(overrides, data)
     return parse_settings(Config, data, where=str(file))
+
+
+def run_config(runs_dir: Path, run_id: str, overrides: Sequence[str] = ()) -> Config:
+    """Return the resolved config of a run, with overrides; it writes where it was found.
+
+    Raises:
+        ConfigError: there is no such run, its config cannot be read, or an override is wrong.
+    """
+    file = runs_dir / run_id / "config.json"
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        data["run"]["dir"] = str(runs_dir)
+    except FileNotFoundError:
+        known = sorted(path.parent.name for path in runs_dir.glob("*/config.json"))
+        raise ConfigError(
+            "run.unknown", f"there is no run {run_id!r} in {runs_dir}; runs: {', '.join(known) or 'none'}"
+        ) from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigError("run.unreadable", f"cannot read {file}: {error}") from None
+    return parse_settings(Config, parse_overrides(overrides, data), where=str(file))
 
 
 def parse_overrides(overrides: Sequence[str], into: dict[str, Any] | None = None) -> dict[str, Any]:

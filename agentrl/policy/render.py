@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from agentrl.errors import CheckpointError, ConfigError, boundary
 from agentrl.types import Message, ToolCall
 
-__all__ = ["Renderer"]
+__all__ = ["Renderer", "read_reply"]
 
 START, END, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
@@ -118,13 +118,8 @@ class Renderer:
         return (*self._encode([text]), self._end)
 
     def parse(self, token_ids: Sequence[int]) -> Message:
-        """Read a reply: `content` is its text as written, without the end of turn; tool calls are parsed.
-
-        Thoughts and the calls' own text stay in `content`. A call whose JSON is wrong or unfinished has
-        `arguments` None and says why in `error`.
-        """
-        text = self.decode(token_ids[:-1] if self._ends(token_ids) else token_ids)
-        return Message("assistant", text, tool_calls=tuple(_tool_calls(text)))
+        """Read a reply as `read_reply` does, without the end of turn."""
+        return read_reply(self.decode(token_ids[:-1] if self._ends(token_ids) else token_ids))
 
     def tool_call_at(self, token_ids: Sequence[int]) -> int | None:
         """Return the offset of the token in which the first tool call starts, None without a call."""
@@ -162,6 +157,15 @@ class Renderer:
         for piece in pieces:
             ids += self._tokenizer.encode(piece, add_special_tokens=False).ids
         return ids
+
+
+def read_reply(text: str) -> Message:
+    """Return the message that a reply says: `content` is its text as written, tool calls are parsed.
+
+    Thoughts and the calls' own text stay in `content`. A call whose JSON is wrong or unfinished has
+    `arguments` None and says why in `error`.
+    """
+    return Message("assistant", text, tool_calls=tuple(_tool_calls(text)))
 
 
 def _chat_template(path: Path) -> str:
