@@ -24,7 +24,7 @@ bench: $(VENV)/.train               ## every speed measurement
 	for what in credit services store rollout train; do $(BIN)/agentrl bench $$what || exit 1; done
 
 golden: $(VENV)/.test               ## rewrite the golden files that we ourselves record (a diff needs a reason)
-	AGENTRL_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden_writers
+	AGENTRL_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden_episodes.py
 
 base: $(VENV)/.train                ## rebuild the shipped base model from its recipe
 	$(BIN)/agentrl train configs/base.toml $(ARGS)
