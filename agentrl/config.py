@@ -146,8 +146,9 @@ class ModelSection(Section):
 
 
 class CloneSection(Section):
-    """Behaviour cloning from the environment's scripted expert, from a new model."""
+    """Behaviour cloning from the environment's scripted expert: of a new model, or on from `start`."""
 
+    start: Path | None = None
     episodes: PositiveInt
     tokenizer_episodes: PositiveInt = 2000
     slip_rate: float = Field(default=0.1, ge=0, lt=1)

@@ -65,6 +65,23 @@ def _clone(console: Console, config: Config) -> dict[str, Any]:
     return {"model": str(out)}
 
 
+@contextmanager
+def _one_report() -> Generator[None]:
+    """Say nothing for TensorBoard's thread: its error is raised again where we next write to it."""
+    report = threading.excepthook
+
+    def unless_tensorboard(failure: threading.ExceptHookArgs) -> None:
+        if not type(failure.thread).__module__.startswith("tensorboard."):
+            report(failure)
+
+    threading.excepthook = unless_tensorboard
+    try:
+        yield
+    finally:
+        threading.excepthook = report
+
+
+@_one_report()
 def _learn(
     console: Console,
     *,
@@ -84,7 +101,7 @@ def _learn(
     console.print(
         f"run [bold]{run.run_id}[/bold]: {config.env.id}, credit {config.credit.get('preset', 'custom')}"
     )
-    with _one_report(), ExitStack() as bars:
+    with ExitStack() as bars:
 
         def watch_eval(label: str) -> Callable[[Sequence[Episode]], None]:
             bars.close()
@@ -113,22 +130,6 @@ def _learn(
         "after": asdict(session.after),
         "picture": str(session.picture),
     }
-
-
-@contextmanager
-def _one_report() -> Generator[None]:
-    """Say nothing for TensorBoard's thread: its error is raised again where we next write to it."""
-    report = threading.excepthook
-
-    def unless_tensorboard(failure: threading.ExceptHookArgs) -> None:
-        if not type(failure.thread).__module__.startswith("tensorboard."):
-            report(failure)
-
-    threading.excepthook = unless_tensorboard
-    try:
-        yield
-    finally:
-        threading.excepthook = report
 
 
 class _LazyBar:

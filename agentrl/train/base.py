@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from transformers import Qwen3ForCausalLM
 
+from agentrl import bundle
 from agentrl.config import CloneSection, Config
 from agentrl.errors import CheckpointError, ConfigError, boundary
 from agentrl.policy.tokenizer import save_tokenizer, train_tokenizer
@@ -18,7 +20,7 @@ from agentrl.rollout.seeds import derive_seed
 from agentrl.train.cloning import CloneSettings, CopySettings, Demonstration, Progress, clone, copy_warmup
 from agentrl.train.demonstrations import demonstrations, transcripts
 from agentrl.train.induction import set_copying_heads
-from agentrl.train.model import ModelShape, new_model, save_model
+from agentrl.train.model import ModelShape, copy_tokenizer, load_model, new_model, save_model
 
 __all__ = ["build_base"]
 
@@ -44,9 +46,8 @@ def build_base(config: Config, *, device: str, watch: Watch) -> Path:
         torch.set_num_threads(config.policy.threads)
     with boundary(CheckpointError, "checkpoint.unwritable", f"making the folder {settings.out}"):
         settings.out.mkdir(parents=True, exist_ok=True)
-    texts = (t.text for t in transcripts(config, settings.tokenizer_episodes, workers=settings.workers))
-    tokenizer = train_tokenizer(texts, config.model.vocab_size)
-    save_tokenizer(tokenizer, settings.out, max_tokens=config.model.max_position)
+    model = _new_base(config, settings) if settings.start is None else _started(settings, settings.start)
+    cast(torch.nn.Module, model).to(device)
     examples = list(
         demonstrations(
             config,
@@ -62,14 +63,10 @@ def build_base(config: Config, *, device: str, watch: Watch) -> Path:
             f"the expert solved none of {settings.episodes} episodes in {config.rollout.max_turns} turns: "
             "raise rollout.max_turns or clone.episodes",
         )
-    shape = ModelShape(**config.model.model_dump(exclude={"vocab_size"}))
-    vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
-    model = new_model(shape, vocab_size, seed=config.run.seed)
-    set_copying_heads(model, seed=config.run.seed)
-    cast(torch.nn.Module, model).to(device)
     log = _Log(watch)
-    copied = CopySettings(max_steps=settings.copy_warmup_steps, batch_tokens=settings.batch_tokens)
-    copy_warmup(model, copied, seed=config.run.seed, progress=log.of("copy"))
+    if settings.start is None:
+        copied = CopySettings(max_steps=settings.copy_warmup_steps, batch_tokens=settings.batch_tokens)
+        copy_warmup(model, copied, seed=config.run.seed, progress=log.of("copy"))
     cloned = CloneSettings(
         token_budget=settings.token_budget,
         batch_tokens=settings.batch_tokens,
@@ -82,6 +79,24 @@ def build_base(config: Config, *, device: str, watch: Watch) -> Path:
         log.write(settings.out / "training.jsonl")
         _write_card(settings, config)
     return settings.out
+
+
+def _new_base(config: Config, settings: CloneSection) -> Qwen3ForCausalLM:
+    texts = (t.text for t in transcripts(config, settings.tokenizer_episodes, workers=settings.workers))
+    tokenizer = train_tokenizer(texts, config.model.vocab_size)
+    save_tokenizer(tokenizer, settings.out, max_tokens=config.model.max_position)
+    shape = ModelShape(**config.model.model_dump(exclude={"vocab_size"}))
+    model = new_model(shape, tokenizer.get_vocab_size(with_added_tokens=True), seed=config.run.seed)
+    set_copying_heads(model, seed=config.run.seed)
+    return model
+
+
+def _started(settings: CloneSection, start: Path) -> Qwen3ForCausalLM:
+    checkpoint = bundle.find(start)
+    model = load_model(checkpoint)
+    if checkpoint.resolve() != settings.out.resolve():
+        copy_tokenizer(checkpoint, settings.out)
+    return model
 
 
 def _epochs(examples: Sequence[Demonstration], seed: int) -> Iterator[Demonstration]:
@@ -119,5 +134,5 @@ class _Log:
 
 def _write_card(settings: CloneSection, config: Config) -> None:
     recipe = config.to_json()
-    recipe["run"].pop("dir")
+    del recipe["run"]["dir"], recipe["clone"]["out"]
     (settings.out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")

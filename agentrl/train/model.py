@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from agentrl.errors import CheckpointError, ConfigError, boundary
 from agentrl.train.attention import PACKED
 
-__all__ = ["ModelShape", "load_model", "new_model", "pick_device", "save_model"]
+__all__ = ["ModelShape", "copy_tokenizer", "load_model", "new_model", "pick_device", "save_model"]
 
 VOCAB_MULTIPLE = 64
 ARCHITECTURE = "Qwen3ForCausalLM"
@@ -159,13 +159,19 @@ def save_model(
         staging.mkdir(parents=True)
         try:
             _write(model, staging, dtype)
-            for name in TOKENIZER_FILES:
-                if tokenizer_dir is not None and (Path(tokenizer_dir) / name).is_file():
-                    shutil.copyfile(Path(tokenizer_dir) / name, staging / name)
+            if tokenizer_dir is not None:
+                copy_tokenizer(tokenizer_dir, staging)
             shutil.rmtree(out, ignore_errors=True)
             staging.rename(out)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def copy_tokenizer(from_dir: str | Path, to_dir: str | Path) -> None:
+    """Copy the tokenizer's files of a checkpoint folder into another folder."""
+    for name in TOKENIZER_FILES:
+        if (Path(from_dir) / name).is_file():
+            shutil.copyfile(Path(from_dir) / name, Path(to_dir) / name)
 
 
 def _write(model: Qwen3ForCausalLM, folder: Path, dtype: torch.dtype | None) -> None:

@@ -158,6 +158,7 @@ def open_run(config: Config) -> Run:
     """
     run = _assemble(config, f"{config.run.name}-{secrets.token_hex(3)}")
     _write_config(run.dir, config)
+    run.log = _open_log(run)
     run.store.add_run(
         name=config.run.name,
         env=config.env.id,
@@ -166,7 +167,6 @@ def open_run(config: Config) -> Run:
         run_id=run.run_id,
     )
     run.credit_run_id = run.store.add_credit_run(run.run_id, run.pipeline.spec)
-    run.log = MetricsLog(run.dir, run.store_metrics)
     return run
 
 
@@ -194,12 +194,12 @@ def resume_run(runs_dir: Path, run_id: str, overrides: Sequence[str] = ()) -> Ru
         state = load_checkpoint(checkpoint, model=run.model, optimizer=run.optimizer)
         run.next_step, run.memory = state.step, state.credit_memory
         run.policy.refresh(state.policy_version)
+    run.log = _open_log(run, resume_step=run.next_step - 1)
     run.store.resume(run_id, from_batch=run.next_step)
     if checkpoint is not None and run.store.last_committed_batch(run_id) != run.next_step - 1:
         # It stopped between writing the checkpoint and telling the store.
         run.store.commit_batch(run_id, run.next_step - 1, str(checkpoint))
     run.store.set_status(run_id, RunStatus.RUNNING)
-    run.log = MetricsLog(run.dir, run.store_metrics, resume_step=run.next_step - 1)
     return run
 
 
@@ -247,6 +247,11 @@ def _assemble(config: Config, run_id: str) -> Run:
         pipeline=pipeline,
         update_settings=_update_settings(config, pipeline),
     )
+
+
+def _open_log(run: Run, resume_step: int | None = None) -> MetricsLog:
+    with boundary(StoreError, "metrics.unwritable", f"opening the metrics in {run.dir}"):
+        return MetricsLog(run.dir, run.store_metrics, resume_step=resume_step)
 
 
 def _write_config(folder: Path, config: Config) -> None:
