@@ -57,7 +57,8 @@ def test_an_expert_episode_is_what_it_was(style: str) -> None:
     player = Player(env, policy, renderer, LIMITS, temperature=1.0)
     spec = EpisodeSpec("golden-0", "golden", env.tasks("valid_unseen")[2], seed=7, config_hash="golden")
     record = episode_to_record(asyncio.run(play(player, spec)))
-    assert record["error"] is None and record["correct"] is True
+    assert record["error"] is None
+    assert record["correct"] is True
     file = GOLDEN / f"alfworld_{style}.json"
     if os.environ.get("AGENTRL_WRITE_GOLDEN"):
         file.write_text(json.dumps(record, sort_keys=True, separators=(",", ":")) + "\n", encoding="utf-8")
