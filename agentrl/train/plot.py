@@ -33,7 +33,10 @@ def plot_run(
             rows = {row.kind: row for row in (report.overall, *report.kinds)}
             chosen = [rows[kind] for kind in kinds if kind in rows]
             places = [kinds.index(row.kind) + offset for row in chosen]
-            spread = [[row.rate - row.low for row in chosen], [row.high - row.rate for row in chosen]]
+            spread = [
+                [max(0.0, row.rate - row.low) for row in chosen],
+                [max(0.0, row.high - row.rate) for row in chosen],
+            ]
             rates = [row.rate for row in chosen]
             held_out.barh(places, rates, 0.36, xerr=spread, label=label, color=colour, ecolor="#5c677d")
         held_out.set_yticks(range(len(kinds)), [kind.replace("_", " ") for kind in kinds], fontsize=8)
