@@ -18,7 +18,11 @@ from agentrl import cli
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = cli.agentrl.list_commands(click.Context(cli.agentrl))
 HELP = [[], *([name] for name in COMMANDS), ["check", "env"], ["check", "tool"]]
-PROGRAM = "from agentrl.cli import main; main()"
+# Jobs that a shell started in the background ignore Ctrl-C, and so would what the tests start.
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from agentrl.cli import main; main()"
+)
 LIGHT_PROGRAM = """
 import sys
 from agentrl.cli import main

@@ -23,11 +23,15 @@ async def local_player(config: Config) -> AsyncGenerator[Player]:
         ConfigError: torch is not installed, or a setting is wrong. CheckpointError: no usable model.
     """
     try:
+        import torch
+
         from agentrl.policy.local import LocalPolicy
     except ModuleNotFoundError as error:
         raise ConfigError(
             "policy.no_torch", f"the embedded engine needs {error.name}: pip install 'agentrl[train]'"
         ) from error
+    if config.policy.threads is not None:
+        torch.set_num_threads(config.policy.threads)
     env = build_env(config)
     checkpoint = bundle.find(config.policy.checkpoint)
     renderer = Renderer.load(checkpoint)

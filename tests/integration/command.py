@@ -21,7 +21,11 @@ from agentrl.types import Episode
 __all__ = ["PROGRAM", "ROOT", "RunFolder", "agentrl", "finish", "records", "start", "toml", "wait_for"]
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = "from agentrl.cli import main; main()"
+# Jobs that a shell started in the background ignore Ctrl-C, and so would what the tests start.
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from agentrl.cli import main; main()"
+)
 TIMEOUT_S = 240.0
 TROUBLE = re.compile(r"Traceback|Warning|Exception|Error")
 

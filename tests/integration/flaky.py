@@ -1,8 +1,8 @@
-"""Generated ALFWorld games whose sessions take their time, or break, when a test asks for it.
+"""Generated ALFWorld games whose sessions hang, or break, when a test asks for it.
 
-AGENTRL_TEST_STEP_S   seconds that every step takes: time enough to kill a run in the middle of a batch
-settings.fails_after  steps after which a task's first session breaks, the next one works, and so on
-settings.any_reward   pay for any reply, by its text: something to learn from for a model that knows nothing
+AGENTRL_TEST_SESSIONS  how many sessions of a process play; the next ones hang in their first step
+settings.fails_after   steps after which a task's first session breaks, the next one works, and so on
+settings.any_reward    pay for any reply, by its text: something to learn from for a model that knows nothing
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class FlakyAlfWorld(AlfWorld):
         super().__init__(settings)
         self.fails_after, self.any_reward = settings.fails_after, settings.any_reward
         self.opened: defaultdict[str, Any] = defaultdict(itertools.count)
+        self.sessions = itertools.count()
+        self.enough = float(os.environ.get("AGENTRL_TEST_SESSIONS", "inf"))
 
     def session(self) -> Session:
         return FlakySession(super().session(), self)  # type: ignore[return-value]
@@ -57,6 +59,7 @@ class FlakySession:
     def __init__(self, session: Session, env: FlakyAlfWorld) -> None:
         self.session, self.env = session, env
         self.left: float = float("inf")
+        self.hangs = next(env.sessions) >= env.enough
 
     async def start(self, task: Task) -> Observation:
         if self.env.fails_after is not None and next(self.env.opened[task.task_id]) % 2 == 0:
@@ -64,7 +67,8 @@ class FlakySession:
         return await self.session.start(task)
 
     async def step(self, reply: Message) -> Step:
-        await asyncio.sleep(float(os.environ.get("AGENTRL_TEST_STEP_S", "0")))
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.left <= 0:
             raise ConnectionError("the simulator went away")
         self.left -= 1

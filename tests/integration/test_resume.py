@@ -103,15 +103,15 @@ def test_killed_in_the_middle_of_a_batch(
     finished: RunFolder, write_config: WriteConfig, tmp_path: Path, every: int
 ) -> None:
     config = write_config(tmp_path, train={"checkpoint_every": every}, rollout={"concurrency": 1})
-    slowly = {"AGENTRL_TEST_STEP_S": "0.1"}
-    with start(tmp_path, "train", config, env=slowly) as running:
+    # Four held-out games, two batches of four, and the first group of the third.
+    with start(tmp_path, "train", config, env={"AGENTRL_TEST_SESSIONS": "14"}) as running:
         wait_for(running, lambda: episodes_in_batch(tmp_path, 2) > 0)
         os.kill(running.pid, signal.SIGKILL)
         finish(running)
     run = RunFolder.only(tmp_path)
     before, committed = kill_and_look(run)
     assert len(committed) == 8
-    assert 0 < len(run.records(batch=2)) < 4
+    assert len(run.records(batch=2)) == 2
     agentrl(tmp_path, "train", "--resume", run.run_id)
     assert run.records()[:8] == committed
     after = rows(run)
@@ -147,7 +147,7 @@ def test_killed_between_store_and_checkpoint(
 
 def test_killed_while_it_is_evaluated(finished: RunFolder, write_config: WriteConfig, tmp_path: Path) -> None:
     """Before the first checkpoint, a run begins again; the evaluation is one too."""
-    with start(tmp_path, "train", write_config(tmp_path), env={"AGENTRL_TEST_STEP_S": "5"}) as running:
+    with start(tmp_path, "train", write_config(tmp_path), env={"AGENTRL_TEST_SESSIONS": "2"}) as running:
         wait_for(running, lambda: RunFolder.evaluating(tmp_path))
         os.kill(running.pid, signal.SIGKILL)
         finish(running)
