@@ -27,7 +27,8 @@ golden: $(VENV)/.test               ## rewrite the golden files that we ourselve
 	AGENTRL_WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden_episodes.py
 
 base: $(VENV)/.train                ## rebuild the shipped base model from its recipe
-	$(BIN)/agentrl train configs/base.toml $(ARGS)
+	$(BIN)/agentrl train configs/base.toml
+	$(BIN)/agentrl train configs/base_more.toml
 
 $(VENV)/.venv:
 	$(PYTHON) -m venv $(VENV)
