@@ -11,6 +11,7 @@ import pytest
 import torch
 from integration.command import agentrl, toml
 from integration.conftest import BASE, InProcess
+from safetensors.torch import load_file
 
 from agentrl.config import Config, parse_settings
 from agentrl.policy.base import SampleRequest, SamplingParams
@@ -18,6 +19,7 @@ from agentrl.policy.local import LocalPolicy
 from agentrl.policy.render import Renderer
 from agentrl.rollout.setup import build_env
 from agentrl.train import demonstrations
+from agentrl.train.base import build_base
 from agentrl.train.cloning import Demonstration
 from agentrl.train.demonstrations import Transcript, render, transcripts
 from agentrl.types import Message
@@ -69,6 +71,19 @@ def test_the_command_builds_a_model_that_loads_everywhere(tmp_path: Path) -> Non
     assert written["clone"]["episodes"] == 4
     assert "dir" not in written["run"]
     assert not (tmp_path / "runs").exists()
+
+
+def test_cloning_goes_on_from_a_checkpoint(tiny_base: Path, tmp_path: Path) -> None:
+    """`clone.start` keeps the tokenizer and the weights it starts from, and writes somewhere else."""
+    more = {"start": str(tiny_base), "episodes": 2, "token_budget": 300, "out": str(tmp_path / "more")}
+    made = build_base(config(clone=more), device="cpu", watch=lambda *_: None)
+    assert (made / "tokenizer.json").read_bytes() == (tiny_base / "tokenizer.json").read_bytes()
+    stages = [json.loads(line)["stage"] for line in (made / "training.jsonl").read_text().splitlines()]
+    assert stages == ["clone"]
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny_base, made))
+    assert before.keys() == after.keys()
+    largest = max(float((before[name] - after[name]).abs().max()) for name in before)
+    assert 0 < largest < 0.1
 
 
 async def test_the_model_plays(tiny_base: Path) -> None:
