@@ -219,6 +219,6 @@ def _check_architecture(path: Path) -> None:
     if found != [ARCHITECTURE]:
         raise CheckpointError(
             "checkpoint.architecture",
-            f"the model in {path} is a {found}, this version trains {ARCHITECTURE} only",
+            f"the model in {path} says architectures = {found}, this version trains {ARCHITECTURE} only",
             {"path": str(path), "architectures": found},
         )
