@@ -146,7 +146,12 @@ class ModelSection(Section):
 
 
 class CloneSection(Section):
-    """Behaviour cloning from the environment's scripted expert: of a new model, or on from `start`."""
+    """Behaviour cloning from the environment's scripted expert: of a new model, or on from `start`.
+
+    A share `slip_rate` of the expert's moves are mistakes, so that it shows how to recover from one. The loss
+    is on the expert's other moves, on the mistakes with `slip_weight` (a learner of both plays as badly as
+    what it saw, and has something to unlearn), and on what the environment says with `observation_weight`.
+    """
 
     start: Path | None = None
     episodes: PositiveInt
@@ -156,7 +161,8 @@ class CloneSection(Section):
     batch_tokens: PositiveInt = 4096
     lr: PositiveFloat = 0.02
     adamw_lr: PositiveFloat = 3e-3
-    observation_weight: float = Field(default=0.3, ge=0)
+    observation_weight: float = Field(default=0.03, ge=0)
+    slip_weight: float = Field(default=0.0, ge=0)
     copy_warmup_steps: int = Field(default=20, ge=0)
     workers: PositiveInt = 2
     out: Path = Path("models/base")

@@ -48,15 +48,7 @@ def build_base(config: Config, *, device: str, watch: Watch) -> Path:
         settings.out.mkdir(parents=True, exist_ok=True)
     model = _new_base(config, settings) if settings.start is None else _started(settings, settings.start)
     cast(torch.nn.Module, model).to(device)
-    examples = list(
-        demonstrations(
-            config,
-            settings.out,
-            settings.episodes,
-            observation_weight=settings.observation_weight,
-            workers=settings.workers,
-        )
-    )
+    examples = list(demonstrations(config, settings.out, settings.episodes, workers=settings.workers))
     if not examples:
         raise ConfigError(
             "clone.no_demonstrations",

@@ -37,7 +37,7 @@ ACTION_WEIGHT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """Token ids of one episode and one loss weight for each (expert action 1, slip 0, observation 0.3)."""
+    """Token ids of one episode and one loss weight for each: 1 for the expert's actions, less for the rest."""
 
     ids: Sequence[int]
     weights: Sequence[float]

@@ -55,17 +55,19 @@ def transcripts(config: Config, episodes: int, *, workers: int) -> Iterator[Tran
 
 
 def demonstrations(
-    config: Config, checkpoint: Path, episodes: int, *, observation_weight: float, workers: int
+    config: Config, checkpoint: Path, episodes: int, *, workers: int
 ) -> Iterator[Demonstration]:
     """Yield the solved expert episodes as tokens of the checkpoint's tokenizer, with loss weights."""
-    return _in_chunks(partial(_render_chunk, config, checkpoint, observation_weight), episodes, workers)
+    return _in_chunks(partial(_render_chunk, config, checkpoint), episodes, workers)
 
 
-def render(renderer: Renderer, transcript: Transcript, observation_weight: float) -> Demonstration:
+def render(
+    renderer: Renderer, transcript: Transcript, *, observation_weight: float, slip_weight: float
+) -> Demonstration:
     """Turn a transcript into token ids and one loss weight per token.
 
-    1 for what the expert says (end of turn included), 0 for its slips, `observation_weight` for what the
-    environment says.
+    1 for what the expert says (end of turn included), `slip_weight` for its slips, `observation_weight` for
+    what the environment says.
     """
     ids: list[int] = []
     weights: list[float] = []
@@ -73,7 +75,7 @@ def render(renderer: Renderer, transcript: Transcript, observation_weight: float
         prompt = renderer.open_ids(shown) if index == 0 else renderer.append_ids(shown, closed=True)
         answer = renderer.reply_ids(reply.text)
         ids += [*prompt, *answer]
-        weights += [observation_weight] * len(prompt) + [0.0 if reply.slip else 1.0] * len(answer)
+        weights += [observation_weight] * len(prompt) + [slip_weight if reply.slip else 1.0] * len(answer)
     return Demonstration(np.asarray(ids, np.int64), np.asarray(weights, np.float32))  # pyright: ignore
 
 
@@ -94,12 +96,13 @@ def _start_worker() -> None:
     bundle.activate()
 
 
-def _render_chunk(
-    config: Config, checkpoint: Path, observation_weight: float, chunk: range
-) -> list[Demonstration]:
+def _render_chunk(config: Config, checkpoint: Path, chunk: range) -> list[Demonstration]:
+    assert config.clone is not None
     renderer = Renderer.load(checkpoint)
-    played = _play_chunk(config, chunk)
-    return [render(renderer, transcript, observation_weight) for transcript in played if transcript.solved]
+    weigh = partial(
+        render, observation_weight=config.clone.observation_weight, slip_weight=config.clone.slip_weight
+    )
+    return [weigh(renderer, transcript) for transcript in _play_chunk(config, chunk) if transcript.solved]
 
 
 def _play_chunk(config: Config, chunk: range) -> list[Transcript]:

@@ -41,6 +41,11 @@ class Expert:
         self._command = self._choose(self._task)
         return self._command
 
+    @property
+    def wanted(self) -> str:
+        """The kind of object that the task is about."""
+        return "" if self._task is None else self._task.item
+
     def replace_last(self, command: str) -> None:
         """Say that `command` was sent to the game in place of the one that `act` returned."""
         self._command = command
@@ -142,30 +147,31 @@ def noisy(expert: Expert, rng: random.Random, slip_rate: float) -> Callable[[str
         meant = expert.act(observation)
         if rng.random() >= slip_rate:
             return Move(meant, meant)
-        command = _slip(expert.belief, meant, rng)
+        command = _slip(expert, meant, rng)
         expert.replace_last(command)
         return Move(command, meant)
 
     return act
 
 
-def _slip(belief: Belief, meant: str, rng: random.Random) -> str:
-    """Return a command that is not `meant`: one that may work but helps little, or one of no use at all."""
-    wrong = [f"go to {rng.choice(belief.receptacles)}", "look", "inventory", *_malformed(meant)]
-    for receptacle in sorted(belief.here):
-        wrong += [f"open {receptacle}", f"close {receptacle}", f"examine {receptacle}"]
+def _slip(expert: Expert, meant: str, rng: random.Random) -> str:
+    """Return a command that is not `meant`: a mistake of one of the kinds that a learner makes.
+
+    None of them is `meant` with a word missing or too many: after those the next command would be nearly
+    the last one again, and what is learned from that is to repeat whatever has just failed.
+    """
+    belief = expert.belief
+    here = sorted(belief.here)
+    kinds = [[f"go to {receptacle}" for receptacle in belief.receptacles], ["look", "inventory"]]
+    if here:
+        spot = rng.choice(here)
+        kinds.append([f"open {spot}", f"close {spot}", f"examine {spot}", f"go to {spot}"])
         if belief.holding:
-            wrong += [f"move {belief.holding} to {receptacle}", f"put {belief.holding} in/on {receptacle}"]
+            kinds.append([f"move {belief.holding} to {spot}", f"put {belief.holding} in/on {spot}"])
         else:
-            wrong += [f"take {item} from {receptacle}" for item in belief.inside(receptacle)]
-    return rng.choice([command for command in wrong if command != meant])
-
-
-def _malformed(command: str) -> tuple[str, ...]:
-    words = command.split()
-    return (
-        " ".join(words[:-1]),
-        " ".join([*words, words[-1]]),
-        " ".join(words[1:]) or "help me",
-        f"{command} now",
-    )
+            seen = belief.inside(spot)
+            kinds.append([f"take {item} from {spot}" for item in seen])
+            wanted = f"{expert.wanted} {rng.randint(1, 3)}"
+            kinds.append([] if wanted in seen else [f"take {wanted} from {spot}"] * 2)
+    wrong = [[command for command in kind if command != meant] for kind in kinds]
+    return rng.choice(rng.choice([kind for kind in wrong if kind]))

@@ -57,6 +57,22 @@ def test_the_expert_recovers_from_slips(size: Size, task_type: TaskType) -> None
     assert slips > 6
 
 
+def test_no_slip_is_nearly_the_command_that_was_meant() -> None:
+    """After one that is, the next command would be nearly the last: what is learned is to repeat oneself."""
+    slips = [
+        move
+        for seed in range(12)
+        for move in _play(seed, "small", TASK_TYPES[seed % 6], slip_rate=0.5)
+        if move.slipped
+    ]
+    assert len(slips) > 50
+    for move in slips:
+        said, meant = move.command.split(), move.meant.split()
+        assert said != meant[: len(said)]
+        assert said[: len(meant)] != meant
+        assert said != meant[1:]
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**9), task_type=st.sampled_from(TASK_TYPES), slip_rate=st.floats(0, 0.6))
 def test_the_expert_wins_from_wherever_slips_have_led(

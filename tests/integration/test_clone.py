@@ -112,9 +112,7 @@ def test_demonstrations_do_not_depend_on_the_number_of_workers(
     monkeypatch.setattr(demonstrations, "CHUNK", 5)
 
     def made(workers: int) -> list[tuple[list[int], list[float]]]:
-        played = demonstrations.demonstrations(
-            config(), tiny_base, 12, observation_weight=0.3, workers=workers
-        )
+        played = demonstrations.demonstrations(config(), tiny_base, 12, workers=workers)
         return [(list(d.ids), list(d.weights)) for d in played]
 
     assert made(1) == made(2)
@@ -131,18 +129,19 @@ def slips_in(transcript: Transcript) -> int:
     return sum(reply.slip for reply in transcript.replies)
 
 
-def test_slips_are_shown_and_never_imitated(tiny_base: Path) -> None:
+@pytest.mark.parametrize("slip_weight", [0.0, 0.5])
+def test_slips_are_shown_and_imitated_as_much_as_is_asked(tiny_base: Path, slip_weight: float) -> None:
     renderer = Renderer.load(tiny_base)
     played = list(transcripts(config(clone={"slip_rate": 0.4}), 6, workers=1))
     assert sum(map(slips_in, played)) > 5
     assert any(transcript.solved for transcript in played)
     for transcript in played:
-        made = render(renderer, transcript, 0.25)
+        made = render(renderer, transcript, observation_weight=0.25, slip_weight=slip_weight)
         assert list(made.ids) == rendered_at_once(renderer, transcript)
         for reply, weights in zip(
             transcript.replies, weights_of_replies(renderer, transcript, made), strict=True
         ):
-            assert weights == {0.0 if reply.slip else 1.0}
+            assert weights == {slip_weight if reply.slip else 1.0}
 
 
 def rendered_at_once(renderer: Renderer, transcript: Transcript) -> list[int]:
