@@ -15,7 +15,7 @@ Games and states are immutable, so any number of threads may play the same game.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from envs.alfworld.game import Action, Game
 from envs.alfworld.state import NOTHING, State, has
@@ -126,22 +126,21 @@ def _unchanged(_game: Game, state: State, _action: Action) -> State:
 
 
 def _go(game: Game, state: State, action: Action) -> State:
-    return replace(state, location=game.receptacles[action.where].location)
+    return state.but(location=game.receptacles[action.where].location)
 
 
 def _open(_game: Game, state: State, action: Action) -> State:
-    return replace(state, opened=state.opened | 1 << action.where)
+    return state.but(opened=state.opened | 1 << action.where)
 
 
 def _close(_game: Game, state: State, action: Action) -> State:
-    return replace(state, opened=state.opened & ~(1 << action.where))
+    return state.but(opened=state.opened & ~(1 << action.where))
 
 
 def _take(_game: Game, state: State, action: Action) -> State:
     thing, where = action.thing, action.where
     left = tuple(number for number in state.contents[where] if number != thing)
-    return replace(
-        state,
+    return state.but(
         held=thing,
         contents=(*state.contents[:where], left, *state.contents[where + 1 :]),
         laid=state.laid - {(thing, state.location)},
@@ -152,8 +151,7 @@ def _take(_game: Game, state: State, action: Action) -> State:
 def _place(_game: Game, state: State, action: Action) -> State:
     thing, where = action.thing, action.where
     now = tuple(sorted({*state.contents[where], thing}))
-    return replace(
-        state,
+    return state.but(
         held=NOTHING,
         contents=(*state.contents[:where], now, *state.contents[where + 1 :]),
         laid=state.laid | {(thing, state.location)},
@@ -162,25 +160,25 @@ def _place(_game: Game, state: State, action: Action) -> State:
 
 
 def _use(_game: Game, state: State, action: Action) -> State:
-    return replace(state, toggled=state.toggled | 1 << action.thing)
+    return state.but(toggled=state.toggled | 1 << action.thing)
 
 
 def _heat(_game: Game, state: State, action: Action) -> State:
     bit = 1 << action.thing
-    return replace(state, hot=state.hot | bit, cool=state.cool & ~bit)
+    return state.but(hot=state.hot | bit, cool=state.cool & ~bit)
 
 
 def _cool(_game: Game, state: State, action: Action) -> State:
     bit = 1 << action.thing
-    return replace(state, cool=state.cool | bit, hot=state.hot & ~bit)
+    return state.but(cool=state.cool | bit, hot=state.hot & ~bit)
 
 
 def _clean(_game: Game, state: State, action: Action) -> State:
-    return replace(state, clean=state.clean | 1 << action.thing)
+    return state.but(clean=state.clean | 1 << action.thing)
 
 
 def _slice(_game: Game, state: State, action: Action) -> State:
-    return replace(state, sliced=state.sliced | 1 << action.thing)
+    return state.but(sliced=state.sliced | 1 << action.thing)
 
 
 _EFFECTS: dict[str, Callable[[Game, State, Action], State]] = {
