@@ -11,8 +11,8 @@ quickstart: $(VENV)/.train          ## RL from the shipped base on generated gam
 
 install: $(VENV)/.train             ## what `agentrl` needs to train
 
-test: $(VENV)/.test                 ## the whole test set; lists what was skipped and why
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.test $(VENV)/.openenv ## the whole test set; lists what was skipped and why
+	AGENTRL_OPENENV_PYTHON=$(VENV)/openenv/bin/python $(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.check               ## formatting, lint, types, import rules
 	$(BIN)/ruff format --check .
@@ -20,7 +20,7 @@ check: $(VENV)/.check               ## formatting, lint, types, import rules
 	$(BIN)/pyright
 	PYTHONPATH=. $(BIN)/lint-imports
 
-bench: $(VENV)/.train               ## every speed measurement
+bench: $(VENV)/.test $(VENV)/.openenv               ## every speed measurement
 	for what in credit services store rollout train; do $(BIN)/agentrl bench $$what || exit 1; done
 
 golden: $(VENV)/.test               ## rewrite the golden files that we ourselves record (a diff needs a reason)
@@ -37,10 +37,16 @@ $(VENV)/.train: $(VENV)/.venv pyproject.toml constraints/constraints.txt
 	$(PIP) -e '.[train]'
 	touch $@
 $(VENV)/.test: $(VENV)/.train
-	$(PIP) -e '.[train,test]'
+	$(PIP) -e '.[train,serve,test]'
 	touch $@
 $(VENV)/.check: $(VENV)/.test
-	$(PIP) -e '.[train,test,check]'
+	$(PIP) -e '.[train,serve,test,check]'
+	touch $@
+# OpenEnv's own client and server, for the tests and the benchmark: they do not fit into one environment with us.
+$(VENV)/.openenv: $(VENV)/.venv constraints/openenv.txt
+	$(PYTHON) -m venv $(VENV)/openenv
+	$(VENV)/openenv/bin/python -m pip install -q --disable-pip-version-check -c constraints/openenv.txt \
+		openenv-core httptools uvloop
 	touch $@
 
 clean:

@@ -26,6 +26,7 @@ Model = TypeVar("Model", bound=BaseModel)
 OPERATIONAL = (
     "run.name",
     "run.dir",
+    "env.url",
     "store.url",
     "policy.slots",
     "policy.threads",
@@ -52,10 +53,14 @@ class RunSection(Section):
 
 
 class EnvSection(BaseModel):
-    """The environment's id; every other key is a setting of that environment."""
+    """The environment's id; every other key is a setting of that environment.
+
+    With `url` it plays in the service there, which must be set alike; the episodes are the same.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     id: str
+    url: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from agentrl.types import Message, Observation, Step, Task
 
-__all__ = ["Demonstrator", "Env", "EnvSession", "Expert", "ExpertReply"]
+__all__ = ["Demonstrator", "Env", "EnvPlugin", "EnvSession", "Expert", "ExpertReply"]
 
 
 class EnvSession(Protocol):
@@ -37,12 +37,12 @@ class EnvSession(Protocol):
 
 @runtime_checkable
 class Env(Protocol):
-    """An environment plug-in: one class per file, named by `__all__`, built from its own settings."""
+    """An environment: what a plug-in's class makes of its settings, or a service that plays elsewhere."""
 
-    Settings: ClassVar[type[BaseModel]]
-    version: ClassVar[str]
-
-    def __init__(self, settings: Any) -> None: ...
+    @property
+    def version(self) -> str:
+        """What episodes are stamped with; another one may play differently."""
+        ...
 
     def tasks(self, split: str) -> Sequence[Task]:
         """Return the tasks of a split: deterministic in (settings, split), cheap to index.
@@ -54,6 +54,16 @@ class Env(Protocol):
 
     def session(self) -> EnvSession:
         """Return a new, unstarted session."""
+        ...
+
+
+class EnvPlugin(Protocol):
+    """What an environment's file exports: one class, named by `__all__`, built from its own settings."""
+
+    Settings: ClassVar[type[BaseModel]]
+
+    def __call__(self, settings: Any) -> Env:
+        """Return the environment."""
         ...
 
 

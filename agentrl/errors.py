@@ -12,6 +12,7 @@
         EnvError        the environment failed or was given an unreadable game
         ToolsetError    a tool's service failed
         LimitExceeded   a limit on turns, tokens or seconds was passed
+      RequestError      a client's request that a service refuses        -> an HTTP 4xx; its session lives
     ToolError           not an AgentRLError: its text is shown to the model
 
 The `code` is a stable dotted string, the same in Python, HTTP and SQL. A message says what was
@@ -21,9 +22,7 @@ reuse a class here with a new code: a new class is needed only where a caller mu
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = [
@@ -34,6 +33,7 @@ __all__ = [
     "EnvError",
     "LimitExceeded",
     "PolicyError",
+    "RequestError",
     "RolloutError",
     "SandboxError",
     "StoreError",
@@ -105,23 +105,45 @@ class LimitExceeded(RolloutError):
     """Report an episode that passed a limit which counts as a failure."""
 
 
+class RequestError(AgentRLError):
+    """Refuse a client's request, saying what to do instead."""
+
+    def __init__(
+        self, code: str, message: str, next_step: str, detail: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(code, message, detail)
+        self.next_step = next_step
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the body, with the next step."""
+        return {**super().to_json(), "next_step": self.next_step}
+
+
 class ToolError(Exception):
     """Tell the model what was wrong with its call; raised by tools, never by the platform."""
 
 
-@contextmanager
-def boundary(kind: type[AgentRLError], code: str, doing: str, **detail: Any) -> Generator[None]:
-    """Classify once, at an edge, whatever escapes foreign code.
+class boundary:
+    """Classify once, at an edge, whatever escapes: `with boundary(EnvError, "env.step", "a step"):`.
 
     Our own errors, a model-facing `ToolError` and cancellation pass unchanged; a time-out gets the
     code `<code>_timeout`; anything else becomes `kind(code, …)` chained to its cause.
     """
-    try:
-        yield
-    except (AgentRLError, ToolError, asyncio.CancelledError):
-        raise
-    except TimeoutError as error:
-        raise kind(f"{code}_timeout", f"{doing} timed out", detail) from error
-    except Exception as error:
+
+    # A class, because every step of every episode passes two: a generator would cost three times as much.
+    __slots__ = ("_code", "_detail", "_doing", "_kind")
+
+    def __init__(self, kind: type[AgentRLError], code: str, doing: str, **detail: Any) -> None:
+        self._kind, self._code, self._doing, self._detail = kind, code, doing, detail
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if error is None or not isinstance(error, Exception) or isinstance(error, AgentRLError | ToolError):
+            return
+        if isinstance(error, TimeoutError):
+            raise self._kind(f"{self._code}_timeout", f"{self._doing} timed out", self._detail) from error
         cause = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise kind(code, f"{doing} failed: {cause}", {**detail, "cause": cause}) from error
+        detail = {**self._detail, "cause": cause}
+        raise self._kind(self._code, f"{self._doing} failed: {cause}", detail) from error

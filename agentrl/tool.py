@@ -7,6 +7,8 @@
 The signature becomes the JSON schema that the model sees, the docstring the description. Keyword-only
 parameters are resources that the environment injects (a sandbox, an index): the model neither sees nor
 sets them. A `ToolError` is shown to the model; anything else that escapes ends the episode as an error.
+
+A tool that was written elsewhere (`agentrl.mcp_tools`) brings a JSON schema instead of a signature.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from agentrl.errors import ConfigError, ToolError, ToolsetError, boundary
 from agentrl.types import ToolCall
 
-__all__ = ["Tool", "ToolResult", "call_tool", "tool"]
+__all__ = ["AnyArguments", "ForeignSchema", "Tool", "ToolResult", "call_tool", "tool"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,21 @@ class ToolResult:
     valid: bool = True
 
 
+class AnyArguments(BaseModel):
+    """The `arguments` of a tool whose `foreign` schema says what they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignSchema:
+    """A JSON schema that came from elsewhere, shown to the model word for word."""
+
+    parameters: Mapping[str, Any]
+    problem: Callable[[Mapping[str, Any]], str | None]
+    """What is wrong with the arguments of a call, in words that the model can act on; None if nothing is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A tool that a model can call."""
@@ -43,13 +60,18 @@ class Tool:
     arguments: type[BaseModel]
     resources: tuple[str, ...]
     run: Callable[..., Awaitable[str]]
+    foreign: ForeignSchema | None = None
+    """Takes the place of `arguments`; `run` then gets the arguments as they were written."""
 
     def schema(self) -> dict[str, Any]:
         """Return the tool in OpenAI's function format."""
-        parameters = self.arguments.model_json_schema()
-        parameters.pop("title", None)
-        for properties in parameters.get("properties", {}).values():
-            properties.pop("title", None)
+        if self.foreign is not None:
+            parameters = dict(self.foreign.parameters)
+        else:
+            parameters = self.arguments.model_json_schema()
+            parameters.pop("title", None)
+            for properties in parameters.get("properties", {}).values():
+                properties.pop("title", None)
         function = {"name": self.name, "description": self.description, "parameters": parameters}
         return {"type": "function", "function": function}
 
@@ -99,21 +121,29 @@ async def call_tool(tools: Mapping[str, Tool], call: ToolCall, resources: Mappin
         return ToolResult(
             call.call_id, f"Error: cannot read the call of {call.name}: {problem}.", valid=False
         )
-    try:
-        arguments = chosen.arguments.model_validate(dict(call.arguments))
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg'][:1].lower()}{e['msg'][1:]}"
-            for e in error.errors()
-        )
-        return ToolResult(call.call_id, f"Error: bad arguments for {call.name}: {problems}.", valid=False)
     with boundary(ToolsetError, "tool.failed", f"tool {call.name}", tool=call.name):
+        values, problem = _values(chosen, call.arguments)
+        if problem is not None:
+            return ToolResult(call.call_id, f"Error: bad arguments for {call.name}: {problem}.", valid=False)
         given = {name: resources[name] for name in chosen.resources}
-        values = {name: getattr(arguments, name) for name in chosen.arguments.model_fields}
         try:
             return ToolResult(call.call_id, await chosen.run(**values, **given))
         except ToolError as error:
             return ToolResult(call.call_id, f"Error: {error}", valid=False)
+
+
+def _values(tool: Tool, given: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | None]:
+    """Return what `run` gets, and what is wrong with it."""
+    if tool.foreign is not None:
+        return given, tool.foreign.problem(given)
+    try:
+        arguments = tool.arguments.model_validate(dict(given))
+    except ValidationError as error:
+        return {}, "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg'][:1].lower()}{e['msg'][1:]}"
+            for e in error.errors()
+        )
+    return {name: getattr(arguments, name) for name in tool.arguments.model_fields}, None
 
 
 def _unreadable(arguments: Mapping[str, Any] | None) -> str | None:
@@ -124,4 +154,6 @@ def _unreadable(arguments: Mapping[str, Any] | None) -> str | None:
         json.dumps(dict(arguments), ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return "the arguments hold text that is not Unicode (an unpaired surrogate)"
+    except RecursionError:
+        return "the arguments are nested too deeply"
     return None

@@ -13,24 +13,47 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrl import errors
-from agentrl.errors import AgentRLError, ConfigError, EnvError, RolloutError, StoreError, ToolError, boundary
+from agentrl.errors import (
+    AgentRLError,
+    ConfigError,
+    EnvError,
+    RequestError,
+    RolloutError,
+    StoreError,
+    ToolError,
+    boundary,
+)
 
 TREE = [
     thing for thing in vars(errors).values() if inspect.isclass(thing) and issubclass(thing, AgentRLError)
 ]
 RECORDED = {"PolicyError", "SandboxError", "EnvError", "ToolsetError", "LimitExceeded"}
+REFUSING = {"RequestError"}
 STOPPING = {"ConfigError", "UnknownPlugin", "StoreError", "CheckpointError", "AlignmentError"}
 
 
 def test_the_tree_is_the_one_in_the_docstring() -> None:
     recorded = {kind.__name__ for kind in TREE if issubclass(kind, RolloutError)} - {"RolloutError"}
     assert recorded == RECORDED
-    assert {kind.__name__ for kind in TREE} - recorded - {"RolloutError", "AgentRLError"} == STOPPING
-    assert all(name in (errors.__doc__ or "") for name in RECORDED | STOPPING)
+    assert {kind.__name__ for kind in TREE} - recorded - {
+        "RolloutError",
+        "AgentRLError",
+    } == STOPPING | REFUSING
+    assert all(name in (errors.__doc__ or "") for name in RECORDED | STOPPING | REFUSING)
     assert not issubclass(ToolError, AgentRLError)
 
 
-@pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
+def test_a_refusal_says_what_to_do_instead() -> None:
+    refusal = RequestError("wire.invalid", "no number", "send a number", {"field": "seed"})
+    again = pickle.loads(pickle.dumps(refusal))
+    assert again.to_json() == refusal.to_json()
+    assert again.to_json()["next_step"] == "send a number"
+    assert str(again) == "no number [wire.invalid]"
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in TREE if kind is not RequestError], ids=lambda kind: kind.__name__
+)
 def test_every_error_survives_a_process_boundary(kind: type[AgentRLError]) -> None:
     error = kind("some.code", "what happened", {"id": 7, "path": ["a"]})
     again = pickle.loads(pickle.dumps(error))

@@ -137,7 +137,7 @@ def pins() -> dict[str, str]:
 
 def requirements() -> Iterator[Requirement]:
     extras = PROJECT["optional-dependencies"]
-    ours = (extras[name] for name in ("train", "postgres", "parquet", "test", "check"))
+    ours = (extras[name] for name in ("train", "serve", "postgres", "parquet", "test", "check"))
     yield from map(Requirement, itertools.chain(PROJECT["dependencies"], *ours))
 
 

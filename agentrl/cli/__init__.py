@@ -26,6 +26,7 @@ SUMMARIES = {
     "games": "Write generated ALFWorld games in the real data layout.",
     "import": "Read episodes from JSONL or parquet into the store.",
     "rollout": "Play and store episodes without updating the policy.",
+    "serve": "Serve environments and tools over HTTP and WebSocket.",
     "runs": "List the runs in a store.",
     "train": "Train a policy as a config says; --resume continues.",
 }

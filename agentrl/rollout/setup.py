@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from agentrl import registry
 from agentrl.config import Config, parse_settings
-from agentrl.env import Env
+from agentrl.env import Env, EnvPlugin
 from agentrl.errors import ConfigError
 from agentrl.policy.base import Policy
 from agentrl.policy.render import Renderer
@@ -20,12 +20,17 @@ __all__ = ["batch_tasks", "build_env", "build_player"]
 
 
 def build_env(config: Config) -> Env:
-    """Return the environment that a config names, with its settings validated.
+    """Return the environment that a config names, with its settings validated; with `env.url`, a remote one.
 
     Raises:
-        UnknownPlugin: no such environment. ConfigError: a setting is wrong. Both are the user's.
+        UnknownPlugin: no such environment. ConfigError: a setting is wrong, or nothing answers at the URL.
+            All are the user's.
     """
-    plugin: type[Env] = registry.load("env", config.env.id)
+    if config.env.url is not None:
+        from agentrl.remote import RemoteEnv
+
+        return RemoteEnv(config.env.url, config.env.settings)
+    plugin: EnvPlugin = registry.load("env", config.env.id)
     return plugin(parse_settings(plugin.Settings, config.env.settings, where="[env]"))
 
 

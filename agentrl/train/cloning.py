@@ -37,7 +37,7 @@ ACTION_WEIGHT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """Token ids of one episode and one loss weight for each: 1 for the expert's actions, less for the rest."""
+    """Token ids of one episode and a loss weight for each: 1 for the expert's actions, less for the rest."""
 
     ids: Sequence[int]
     weights: Sequence[float]

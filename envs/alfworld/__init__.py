@@ -27,7 +27,7 @@ class AlfWorld:
     """The environment plug-in: shared by every episode of a run, safe from any thread."""
 
     Settings: ClassVar[type[BaseModel]] = Settings
-    version: ClassVar[str] = "1"
+    version = "1"
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

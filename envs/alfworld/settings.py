@@ -33,11 +33,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: Path | None = None
-    task_types: tuple[TaskType, ...] = Field(TASK_TYPES, min_length=1)
-    train_games: int | None = Field(None, ge=1, le=1_000_000_000)
-    valid_games: int | None = Field(None, ge=1, le=1_000_000_000)
+    task_types: tuple[TaskType, ...] = Field(default=TASK_TYPES, min_length=1)
+    train_games: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    valid_games: int | None = Field(default=None, ge=1, le=1_000_000_000)
     size: Size = "full"
-    seed: int = Field(0, ge=0, lt=1_000_000_000)
+    seed: int = Field(default=0, ge=0, lt=1_000_000_000)
     grammar: Grammar = "new"
     style: Style = "action"
     think: bool = False
@@ -46,7 +46,7 @@ class Settings(BaseModel):
     accept_aliases: bool = False
     anchor: Literal["state", "observation"] = "state"
     success_reward: float = 10.0
-    cached_games: int = Field(256, ge=1)
+    cached_games: int = Field(default=256, ge=1)
 
     @field_validator("task_types")
     @classmethod
