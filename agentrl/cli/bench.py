@@ -17,7 +17,7 @@ __all__ = ["command"]
 SUITES = {
     "credit": {"credit": "agentrl.cli.bench_credit"},
     "rollout": {"rollout": "agentrl.cli.bench_rollout"},
-    "services": {"alfworld-engine": "envs.alfworld.bench"},
+    "services": {"alfworld-engine": "envs.alfworld.bench", "wire": "services._bench.rows"},
     "store": {"store": "agentrl.cli.bench_store"},
     "train": {"train": "agentrl.cli.bench_train"},
 }
