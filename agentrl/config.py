@@ -99,7 +99,7 @@ class LossSection(Section):
     name: str = "ppo"
     options: dict[str, Any] = Field(default_factory=dict)
     aggregation: Literal[
-        "token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"
+        "token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm", "turn-mean"
     ] = "token-mean"
     kl_kind: Literal["k1", "abs", "k2", "k3"] = "k3"
     kl_coef: float = Field(default=0.0, ge=0)

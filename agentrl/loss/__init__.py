@@ -7,13 +7,31 @@ micro-batches at will. A policy loss is one file in `agentrl.loss.policies`.
 """
 
 from agentrl.loss.aggregation import AGGREGATIONS, aggregate, denominator, masked_total
-from agentrl.loss.base import LossInputs, LossResult, PolicyLoss, TokenLosses, build, policy_loss
+from agentrl.loss.base import (
+    LossInputs,
+    LossResult,
+    PolicyLoss,
+    TokenLosses,
+    build,
+    masked_inputs,
+    policy_loss,
+)
+from agentrl.loss.entropy import (
+    CorridorResult,
+    EntropyHistory,
+    corridor_beta,
+    entropy_corridor,
+    released_weight,
+    turn_entropies,
+)
 from agentrl.loss.kl import KL_KINDS, kl_penalty
 from agentrl.loss.rollout import RolloutWeights, rollout_weights
 
 __all__ = [
     "AGGREGATIONS",
     "KL_KINDS",
+    "CorridorResult",
+    "EntropyHistory",
     "LossInputs",
     "LossResult",
     "PolicyLoss",
@@ -21,9 +39,14 @@ __all__ = [
     "TokenLosses",
     "aggregate",
     "build",
+    "corridor_beta",
     "denominator",
+    "entropy_corridor",
     "kl_penalty",
+    "masked_inputs",
     "masked_total",
     "policy_loss",
+    "released_weight",
     "rollout_weights",
+    "turn_entropies",
 ]

@@ -15,26 +15,36 @@ from torch import Tensor
 
 from agentrl import registry
 from agentrl.errors import ConfigError
-from agentrl.loss.aggregation import aggregate, keep
+from agentrl.loss.aggregation import aggregate, keep, row_mean
 
 __all__ = ["LossInputs", "LossResult", "PolicyLoss", "TokenLosses", "build", "masked_inputs", "policy_loss"]
 
 MAX_LOG_RATIO = 20.0
+MIN_WEIGHT = 1e-10
 
 
 @dataclass(frozen=True, slots=True)
 class LossInputs:
-    """What a policy loss sees, all `[rows, tokens]`; values where `mask_BT` is 0 are finite and unused."""
+    """What a policy loss sees, `[rows, tokens]`; values where `mask_BT` is 0 are 0 and unused.
+
+    `groups_B` holds one integer per row, the same for rows of the same task; None where nobody knows.
+    """
 
     log_prob_BT: Tensor
     old_log_prob_BT: Tensor
     advantages_BT: Tensor
     mask_BT: Tensor
+    groups_B: Tensor | None = None
+
+    @property
+    def raw_log_ratio_BT(self) -> Tensor:
+        """log ρ = log π − log π_old as it is; ρ may overflow."""
+        return self.log_prob_BT - self.old_log_prob_BT
 
     @property
     def log_ratio_BT(self) -> Tensor:
-        """log ρ = log π − log π_old, clamped to ±20 so that ρ stays finite (its gradient is 0 beyond)."""
-        return (self.log_prob_BT - self.old_log_prob_BT).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        """log ρ clamped to ±20 so that ρ stays finite (its gradient is 0 beyond)."""
+        return self.raw_log_ratio_BT.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +64,11 @@ class LossResult:
 
 
 class PolicyLoss(Protocol):
-    """A policy loss with its options bound."""
+    """A policy loss with its options bound.
+
+    A class attribute `one_value_per_row = True` says that all tokens of a row carry the row's value, and
+    `whole_groups = True` that the loss compares the rows of a task, which the trainer then keeps together.
+    """
 
     def __call__(self, inputs: LossInputs) -> TokenLosses:
         """Return the loss of every token, without any averaging."""
@@ -75,7 +89,7 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> PolicyLoss:
     if unknown:
         raise ConfigError(
             "loss.option",
-            f"loss {name!r} has no option {', '.join(unknown)}; its options: {', '.join(known)}",
+            f"loss {name!r} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}",
             {"loss": name, "unknown": unknown, "known": known},
         )
     try:
@@ -93,6 +107,8 @@ def policy_loss(
     mask: Tensor,
     aggregation: str,
     padded_length: int | None = None,
+    turns: Tensor | None = None,
+    groups: Tensor | None = None,
     rollout_weights: Tensor | None = None,
     **options: Any,
 ) -> LossResult:
@@ -106,6 +122,8 @@ def policy_loss(
         mask: 1 where a token is trainable; everything else is ignored, whatever it holds.
         aggregation: one of `AGGREGATIONS`.
         padded_length: constant divisor of seq-mean-token-sum-norm.
+        turns: integers, the turn of its row that each token belongs to; turn-mean needs them.
+        groups: integers `[rows]`, the task of each row; a loss that compares rows needs them.
         rollout_weights: importance weights π_old / π_rollout that multiply each token's loss.
         options: the loss's own options.
 
@@ -114,10 +132,12 @@ def policy_loss(
         UnknownPlugin: an unknown loss.
     """
     loss_of = build(name, options)
-    inputs = masked_inputs(log_prob, old_log_prob, advantages, mask)
+    inputs = masked_inputs(log_prob, old_log_prob, advantages, mask, groups)
     tokens = loss_of(inputs)
-    values_BT = tokens.values_BT if rollout_weights is None else tokens.values_BT * rollout_weights.detach()
-    loss = aggregate(values_BT, mask, aggregation, padded_length)
+    values_BT = tokens.values_BT
+    if rollout_weights is not None:
+        values_BT = values_BT * _combined(rollout_weights, mask, loss_of)
+    loss = aggregate(values_BT, mask, aggregation, padded_length, turns)
     metrics = {
         key: float(aggregate(value_BT.detach().to(log_prob.dtype), mask, "token-mean"))
         for key, value_BT in tokens.metrics_BT.items()
@@ -125,7 +145,18 @@ def policy_loss(
     return LossResult(loss, metrics)
 
 
-def masked_inputs(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, mask: Tensor) -> LossInputs:
+def _combined(weights_BT: Tensor, mask_BT: Tensor, loss_of: PolicyLoss) -> Tensor:
+    """Return the weights as the loss takes them: one per token, or their geometric mean over the row."""
+    with torch.no_grad():
+        weights_BT = keep(weights_BT, mask_BT)
+        if getattr(loss_of, "one_value_per_row", False):
+            return row_mean((weights_BT + MIN_WEIGHT).log(), mask_BT).exp()
+        return weights_BT
+
+
+def masked_inputs(
+    log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, mask: Tensor, groups: Tensor | None = None
+) -> LossInputs:
     """Check shapes and blank what is masked.
 
     A masked NaN or infinity that entered a loss would come back as a NaN gradient (0 · ∞), so masked
@@ -142,7 +173,11 @@ def masked_inputs(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, ma
         raise ConfigError(
             "loss.shape", f"a policy loss takes equal [rows, tokens] tensors, got {listed}", shapes
         )
+    if groups is not None and groups.shape != mask.shape[:1]:
+        raise ConfigError(
+            "loss.shape", f"groups are one integer per row, got the shape {tuple(groups.shape)}"
+        )
     with torch.no_grad():
         old_BT = keep(old_log_prob, mask)
         advantages_BT = keep(advantages, mask)
-    return LossInputs(keep(log_prob, mask), old_BT, advantages_BT, mask)
+    return LossInputs(keep(log_prob, mask), old_BT, advantages_BT, mask, groups)

@@ -37,6 +37,7 @@ class Row:
         logprobs_T: float32, the sampler's log-prob where sampled, else 0.
         turns_T: int64, index of the turn that the token belongs to.
         channels: advantages by channel name.
+        group_id: of the episode; rows of one task share it.
     """
 
     episode_id: str
@@ -45,6 +46,7 @@ class Row:
     logprobs_T: Tensor
     turns_T: Tensor
     channels: Mapping[str, Channel]
+    group_id: str = ""
 
     @property
     def trainable_T(self) -> Tensor:
@@ -125,6 +127,7 @@ def _row(
         torch.tensor(logprobs, dtype=torch.float32),
         torch.tensor(turns),
         {name: Channel(torch.tensor(values[name]), torch.tensor(credited[name])) for name in advantages},
+        episode.group_id,
     )
 
 

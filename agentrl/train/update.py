@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen3ForCausalLM
 
 from agentrl.errors import ConfigError
-from agentrl.loss import LossInputs, PolicyLoss, build, denominator, kl_penalty, masked_total
+from agentrl.loss import PolicyLoss, build, denominator, kl_penalty, masked_inputs, masked_total
 from agentrl.train.optimizer import Optimizer
 from agentrl.train.packing import Packed, autocast, collate, logprobs, pack
 from agentrl.train.rows import Row
@@ -100,9 +100,10 @@ def update(
     model.train()
     compare = settings.old_logprobs == "sampler"
     for _ in range(settings.epochs):
-        order = torch.randperm(len(samples), generator=generator)
-        for part in order.tensor_split(max(1, min(settings.minibatches, len(samples)))):
-            minibatch = [samples[i] for i in sorted(cast("list[int]", part.tolist()))]
+        units = run.units(samples)
+        order = torch.randperm(len(units), generator=generator)
+        for part in order.tensor_split(max(1, min(settings.minibatches, len(units)))):
+            minibatch = [samples[i] for unit in sorted(cast("list[int]", part.tolist())) for i in units[unit]]
             if minibatch:
                 run.minibatch(minibatch, compare=compare)
                 compare = False
@@ -124,6 +125,8 @@ class _Sample:
 
     ids_T: Tensor
     chosen_T: Tensor
+    turns_N: Tensor
+    group_id: str
     sampler_N: Tensor
     old_N: Tensor
     reference_N: Tensor
@@ -137,7 +140,8 @@ class _Sample:
             name: (channel.advantages_T[chosen_T].float(), channel.credited_T[chosen_T].float())
             for name, channel in row.channels.items()
         }
-        return cls(row.ids_T, chosen_T, sampler_N, sampler_N, torch.zeros_like(sampler_N), channels)
+        turns_N, reference_N = row.turns_T[chosen_T], torch.zeros_like(sampler_N)
+        return cls(row.ids_T, chosen_T, turns_N, row.group_id, sampler_N, sampler_N, reference_N, channels)
 
     def channel(self, name: str) -> tuple[Tensor, Tensor]:
         """Return the advantages and the mask of a channel; empty where it does not speak of this row."""
@@ -229,6 +233,9 @@ class _Run:
         new_BL = batch.by_sequence(scored.logprobs_N)
         old_BL = batch.by_sequence(torch.cat([sample.old_N for sample in samples]).to(device))
         mask_BL = batch.by_sequence(torch.ones_like(sampler_N))
+        turns_BL = batch.by_sequence(torch.cat([sample.turns_N for sample in samples]).to(device))
+        group_ids = sorted({sample.group_id for sample in samples})
+        groups_B = torch.tensor([group_ids.index(sample.group_id) for sample in samples], device=device)
         tokens = float(len(sampler_N))
         pg_loss = new_BL.new_zeros(())
         for name, channel_divisor in divisors.items():
@@ -236,8 +243,9 @@ class _Run:
                 batch.by_sequence(torch.cat([sample.channel(name)[k] for sample in samples]).to(device))
                 for k in (0, 1)
             )
-            values = self.policy(LossInputs(new_BL, old_BL, advantages_BL, credited_BL))
-            part = masked_total(values.values_BT, credited_BL, settings.aggregation) / channel_divisor
+            values = self.policy(masked_inputs(new_BL, old_BL, advantages_BL, credited_BL, groups_B))
+            total = masked_total(values.values_BT, credited_BL, settings.aggregation, turns_BL)
+            part = total / channel_divisor
             pg_loss = pg_loss + settings.channel_weights.get(name, 1.0) * part
             for metric, value_BL in values.metrics_BT.items():
                 self.sums.add(metric, (value_BL * credited_BL).sum(), credited_BL.sum())
@@ -245,12 +253,13 @@ class _Run:
         self.sums.add("actor/entropy", entropies_N.sum(), tokens)
         if settings.entropy_coef:
             entropy_BL = batch.by_sequence(entropies_N)
-            bonus = masked_total(entropy_BL, mask_BL, settings.aggregation) / divisor
+            bonus = masked_total(entropy_BL, mask_BL, settings.aggregation, turns_BL) / divisor
             loss = loss - settings.entropy_coef * bonus
         if settings.kl_coef:
             reference_BL = batch.by_sequence(torch.cat([s.reference_N for s in samples]).to(device))
             kl_BL = kl_penalty(settings.kl_kind, new_BL, reference_BL)
-            loss = loss + settings.kl_coef * masked_total(kl_BL, mask_BL, settings.aggregation) / divisor
+            kl = masked_total(kl_BL, mask_BL, settings.aggregation, turns_BL) / divisor
+            loss = loss + settings.kl_coef * kl
             self.sums.add("actor/kl_loss", (kl_BL * mask_BL).sum(), tokens)
         return loss, pg_loss
 
@@ -259,7 +268,19 @@ class _Run:
         return max(denominator(mask_BL, self.settings.aggregation, self.padded_length), 1.0)
 
     def _microbatches(self, samples: Sequence[_Sample]) -> list[list[int]]:
-        return pack([len(sample.ids_T) for sample in samples], self.settings.microbatch_tokens)
+        units = self.units(samples)
+        lengths = [sum(len(samples[i].ids_T) for i in unit) for unit in units]
+        packed = pack(lengths, self.settings.microbatch_tokens)
+        return [[i for unit in members for i in units[unit]] for members in packed]
+
+    def units(self, samples: Sequence[_Sample]) -> list[list[int]]:
+        """Return what must not be cut apart: single rows, or groups where the loss compares their rows."""
+        if not getattr(self.policy, "whole_groups", False):
+            return [[i] for i in range(len(samples))]
+        groups: dict[str, list[int]] = {}
+        for i, sample in enumerate(samples):
+            groups.setdefault(sample.group_id, []).append(i)
+        return list(groups.values())
 
     def _collate(self, samples: Sequence[_Sample]) -> Packed:
         return collate(
