@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cache
+from keyword import iskeyword
 from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -35,7 +36,9 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any], *, w
         ConfigError: an option that does not exist (the message lists those that do) or has a wrong type.
     """
     model = _option_model(function)
-    checked = parse_settings(model, options, where=where)
+    # `lambda` is a word of Python's, so its parameter is called `lambda_`.
+    spelled = {f"{name}_" if iskeyword(name) else name: value for name, value in options.items()}
+    checked = parse_settings(model, spelled, where=where)
     return {name: getattr(checked, name) for name in model.model_fields}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from agentrl.credit.result import ChannelCredit, CreditResult
 from agentrl.credit.segments import BoolArray, FloatArray, group_sums
 from agentrl.credit.spec import Channel, LossTerm, Stage, parse_spec, to_spec, to_toml
 from agentrl.credit.stages import Estimate, Memory, Scores, Selection, Shaped, Spec
+from agentrl.credit.traits import check_needs, traits_of
 from agentrl.errors import ConfigError
 from agentrl.types import Episode
 
@@ -60,6 +62,13 @@ class Pipeline:
     loss_terms: tuple[LossTerm, ...] = ()
 
     @property
+    def needs(self) -> dict[str, tuple[str, ...]]:
+        """What the methods need from every episode, {method: (key, ...)}; empty ones left out."""
+        stages = chain(self.select, *((*c.rewards, *c.estimators, *c.shapers) for c in self.channels))
+        needs = {stage.id: traits_of(stage.function).needs for stage in stages}
+        return {method: keys for method, keys in needs.items() if keys}
+
+    @property
     def spec(self) -> dict[str, Any]:
         """The pipeline spelled out, every default included; `build` reads it back."""
         return to_spec(self.select, self.channels, self.loss_terms)
@@ -81,6 +90,8 @@ class Pipeline:
         keep_E = np.array([episode.error is None for episode in everything.episodes], dtype=np.bool_)
         run = _Run(memory or {}, failed=int(np.count_nonzero(~keep_E)))
         batch = everything if keep_E.all() else everything.take(keep_E)
+        for method, keys in self.needs.items():
+            check_needs(method, keys, batch.episodes)
         for stage in self.select:
             kept_E = run.select(stage, batch)
             keep_E[np.flatnonzero(keep_E)[~kept_E]] = False

@@ -71,8 +71,24 @@ class CreditResult:
         bounds = self.offsets_E1.tolist()
         return [turns[start:stop] for start, stop in pairwise(bounds)]
 
+    def token_advantages(self) -> list[list[list[float]]] | None:
+        """Return the advantage of every trainable token by episode and turn; None where turns say it all."""
+        offsets_N1 = self.token_offsets_N1
+        if offsets_N1 is None:
+            return None
+        total_T = np.repeat(self.advantage_N, np.diff(offsets_N1))
+        for channel in self.channels:
+            if channel.token_T is not None:
+                total_T += channel.weight * channel.token_T
+        turns = [part.tolist() for part in np.split(total_T, offsets_N1[1:-1])]
+        return [turns[start:stop] for start, stop in pairwise(self.offsets_E1.tolist())]
+
     def records(self) -> Iterator[dict[str, Any]]:
-        """Yield one plain record per episode: what `agentrl credit` writes."""
+        """Yield one plain record per episode: what `agentrl credit` writes.
+
+        Where a method tells tokens apart, a credited turn also has `token_advantages`.
+        """
+        tokens = self.token_advantages()
         total = self.advantages()
         terms = {name: self.by_episode(term_N, self.credited_N) for name, term_N in self.terms.items()}
         channels = {c.name: self.by_episode(c.advantage_N, c.credited_N) for c in self.channels}
@@ -87,6 +103,11 @@ class CreditResult:
                         if total[number][k] is not None
                         else {},
                     }
+                    | (
+                        {"token_advantages": tokens[number][k]}
+                        if tokens is not None and total[number][k] is not None
+                        else {}
+                    )
                     for k, turn in enumerate(episode.turns)
                 ],
                 "channels": {name: values[number] for name, values in channels.items()},

@@ -13,6 +13,7 @@ from agentrl import registry
 from agentrl.config import parse_settings
 from agentrl.credit.options import check_options, wants_memory
 from agentrl.credit.stages import Spec
+from agentrl.credit.traits import traits_of
 from agentrl.errors import ConfigError
 
 __all__ = ["Channel", "LossTerm", "Stage", "parse_spec", "to_spec", "to_toml"]
@@ -123,7 +124,27 @@ def _channel(data: Mapping[str, Any], where: str) -> Channel:
                     f"the channel has {', '.join(known)}",
                 )
     shapers = _stages("credit.shaper", table.shapers, f"{where}.shapers")
+    _check_discounts(rewards, estimators, where)
     return Channel(table.name, float(table.weight), rewards, estimators, shapers)
+
+
+def _check_discounts(rewards: Sequence[Stage], estimators: Sequence[Stage], where: str) -> None:
+    for estimator in estimators:
+        if not traits_of(estimator.function).discounts or estimator.options.get("gamma", 1.0) == 1.0:
+            continue
+        for reward in rewards:
+            read = not estimator.of or reward.name in estimator.of
+            if read and _is_discounted(reward):
+                raise ConfigError(
+                    "config.invalid",
+                    f"{where}: reward {reward.name!r} is discounted already and estimator {estimator.name!r} "
+                    f"would discount it again; set gamma = 1.0 in one of them, or list the other rewards in "
+                    f"the estimator's `of`",
+                )
+
+
+def _is_discounted(reward: Stage) -> bool:
+    return traits_of(reward.function).pays_discounted and reward.options.get("gamma", 1.0) != 1.0
 
 
 def _stages(kind: str, entries: Sequence[Mapping[str, Any]], where: str) -> tuple[Stage, ...]:

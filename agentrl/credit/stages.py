@@ -10,7 +10,9 @@ Each is a pure function in a file of its own, named like it, in `select/`, `rewa
 `shapers/` or `presets/`. Keyword-only parameters are its options: the annotation is checked when a config
 is read and the default is the vetted setting. The names `id`, `name`, `weight` and `of` belong to the
 pipeline. A function that declares a keyword `memory` is given what it returned as `memory` the last time
-({} at first): plain JSON, keyed by task. Returning None as memory keeps what was there.
+({} at first): plain JSON, keyed by task. Returning None as memory keeps what was there. What a method
+needs beyond turns and rewards it declares with `@traits(needs=...)`, so that a batch without it is refused
+before anything is computed (`traits.py`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,38 @@ def simple(rewards: Mapping[str, Sequence[Sequence[float]]], states: str = "uniq
                 )
             )
     return made
+
+
+def complete(episodes: Sequence[Episode]) -> list[Episode]:
+    """Add, as a function of what an episode is, everything that any method may need of it."""
+    return [_completed(episode) for episode in episodes]
+
+
+def _completed(given: Episode) -> Episode:
+    turns: list[Turn] = []
+    for place, each in enumerate(given.turns):
+        wave = [math.sin(13 * place + 7 * j + len(given.turns)) for j in range(each.trainable_tokens)]
+        surprises = tuple(-0.1 - abs(x) for x in wave)
+        extra = {"values": [x / 3 for x in wave], "value": 0.1 * place, "sum_pi_squared": [0.5 for _ in wave]}
+        turns.append(
+            replace(
+                each,
+                gold_logprob=-2.0 + 0.3 * place * given.ret,
+                tool_calls=place % 2,
+                logprobs=surprises,
+                entropies=tuple(-x for x in surprises),
+                extra=extra,
+            )
+        )
+    facts = {
+        "matched_entities": len(turns),
+        "total_entities": 5,
+        "mode": "instant" if len(turns) < 2 else "agentic",
+        "forced": len(turns) < 3,
+        "budget": 2 if len(turns) < 3 else 4,
+        "first_error_index": -1 if len(turns) < 3 else 1,
+    }
+    return replace(given, turns=tuple(turns), correct=given.ret > 0.4, format_ok=True, metadata=facts)
 
 
 def golden_cases(pattern: str) -> Iterator[dict[str, Any]]:

@@ -13,10 +13,12 @@ from agentrl.credit.options import Fraction, NonNegative
 from agentrl.credit.segments import IntArray, discounted_returns
 from agentrl.credit.stages import Estimate, Metrics, Scores
 from agentrl.credit.states import state_labels
+from agentrl.credit.traits import traits
 
 __all__ = ["step_norm"]
 
 
+@traits(needs=("state_key",), discounts=True)
 def step_norm(
     scores: Scores,
     batch: Batch,
