@@ -58,12 +58,18 @@ class Row:
 
 
 def sequence_rows(
-    episode: Episode, advantages: Mapping[str, Sequence[float | None]], *, vocab_size: int | None = None
+    episode: Episode,
+    advantages: Mapping[str, Sequence[float | None]],
+    *,
+    token_offsets: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    vocab_size: int | None = None,
 ) -> list[Row]:
     """Lay an episode out as rows, each turn's advantage on every token that was sampled in it.
 
     Args:
         advantages: channel name -> one advantage per turn; None leaves that turn out of the channel.
+        token_offsets: channel name -> for each turn what is added to the advantage of each sampled token,
+            for the channels whose methods tell tokens apart.
         vocab_size: when given, ids must lie below it.
 
     Raises:
@@ -74,7 +80,8 @@ def sequence_rows(
             raise _misaligned(
                 episode, f"channel {name!r} has {len(values)} advantages for {len(episode.turns)} turns"
             )
-    return [_row(episode, context, advantages, vocab_size) for context in _contexts(episode)]
+    offsets = token_offsets or {}
+    return [_row(episode, context, advantages, offsets, vocab_size) for context in _contexts(episode)]
 
 
 def _contexts(episode: Episode) -> Iterator[list[tuple[int, Turn]]]:
@@ -92,6 +99,7 @@ def _row(
     episode: Episode,
     context: Sequence[tuple[int, Turn]],
     advantages: Mapping[str, Sequence[float | None]],
+    offsets: Mapping[str, Sequence[Sequence[float]]],
     vocab_size: int | None,
 ) -> Row:
     ids: list[int] = []
@@ -114,7 +122,15 @@ def _row(
                 raise _misaligned(
                     episode, f"channel {name!r} gives turn {turn.index} the advantage {advantage}"
                 )
-            values[name] += [advantage or 0.0 if flag else 0.0 for flag in chosen_T]
+            added = offsets[name][index] if name in offsets else [0.0] * len(turn_logprobs)
+            if len(added) != len(turn_logprobs) or not all(map(math.isfinite, added)):
+                raise _misaligned(
+                    episode,
+                    f"channel {name!r} adds {len(added)} values, or one that is not finite, to the "
+                    f"{len(turn_logprobs)} sampled tokens of turn {turn.index}",
+                )
+            each = iter(added)
+            values[name] += [(advantage or 0.0) + next(each) if flag else 0.0 for flag in chosen_T]
             credited[name] += [advantage is not None and flag for flag in chosen_T]
     if min(ids) < 0 or (vocab_size is not None and max(ids) >= vocab_size):
         raise _misaligned(

@@ -103,10 +103,17 @@ class Run:
     def rows(self, credit: CreditResult) -> list[Row]:
         """Lay the clean episodes out as training rows, each channel's advantage on every sampled token."""
         channels = [(c.name, credit.by_episode(c.advantage_N, c.credited_N)) for c in credit.channels]
+        tokens = [(c.name, given) for c in credit.channels if (given := credit.token_offsets(c)) is not None]
         rows: list[Row] = []
         for number, episode in enumerate(credit.episodes):
             if episode.error is None and episode.turns:
-                rows += sequence_rows(episode, {name: values[number] for name, values in channels})
+                rows += sequence_rows(
+                    episode,
+                    {name: values[number] for name, values in channels},
+                    token_offsets={
+                        name: [turn_T.tolist() for turn_T in turns[number]] for name, turns in tokens
+                    },
+                )
         return rows
 
     def finish_step(

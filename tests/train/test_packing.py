@@ -119,6 +119,19 @@ def test_an_episode_becomes_one_row_per_context() -> None:
     assert torch.equal(first.trainable_T, credited)
 
 
+def test_tokens_of_a_turn_may_differ_in_their_advantage() -> None:
+    played = episode(3, turns=3)
+    counts = [len(turn.logprobs or ()) for turn in played.turns]
+    offsets = [[float(place) for place in range(count)] for count in counts]
+    (row,) = sequence_rows(played, {"a": [1.0, None, 0.0], "b": [2.0] * 3}, token_offsets={"a": offsets})
+    channel = row.channels["a"]
+    trained = channel.advantages_T[channel.credited_T]
+    assert trained.tolist() == [1.0 + value for value in offsets[0]] + offsets[2]
+    assert set(row.channels["b"].advantages_T[row.sampled_T].tolist()) == {2.0}
+    with pytest.raises(AlignmentError, match="adds 1 values"):
+        sequence_rows(played, {"a": [1.0] * 3}, token_offsets={"a": [[0.0]] * 3})
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
