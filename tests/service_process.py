@@ -54,6 +54,13 @@ class ServiceProcess:
         sent = {"Content-Type": "application/json", **(headers or {})}
         return _asked(urllib.request.Request(self.url + path, data, sent, method=method))
 
+    def metric(self, name: str, *, token: str | None = None) -> float:
+        """Return a metric, summed over its labels."""
+        _, text = self.get("/metrics", token=token)
+        found = [float(line.split()[-1]) for line in text.splitlines() if line.startswith(name + "{")]
+        assert found, f"there is no {name} in {text}"
+        return sum(found)
+
     @property
     def port(self) -> int:
         """Where it listens."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentrl.errors import ConfigError
+from agentrl.errors import ConfigError, ToolError
 from agentrl.types import Message, Observation, Step, Task
 from services._base.app import create_env_app
 from services._base.service import ActionModel, ServiceTool
@@ -82,6 +82,8 @@ class TroubleSession:
             await self._stubborn(float(rest))
         elif word == "raise":
             raise ValueError(PRIVATE)
+        elif word == "tool_error":
+            raise ToolError(PRIVATE)
         elif word == "big":
             text = "x" * int(rest)
         elif word == "junk":

@@ -152,7 +152,11 @@ class Connection:
             self._fail(f"the connection broke: {str(error) or type(error).__name__}")
         finally:
             self._fail("the connection was closed")
-            await asyncio.shield(self._socket.close())
+            try:
+                await self._socket.close()
+            except asyncio.CancelledError:  # in a hurry
+                self._socket.transport.abort()
+                raise
 
     def _deliver(self, item: Mapping[str, Any]) -> None:
         answer = self._due.get(item.get("tag", -1))

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from agentrl.env import Env, EnvSession
-from agentrl.errors import AgentRLError, ConfigError, EnvError, RequestError, boundary
+from agentrl.errors import AgentRLError, ConfigError, EnvError, RequestError, ToolError, boundary
 from agentrl.remote.wire import message_from_json, observation_to_json, step_to_json, task_from_json
 from agentrl.types import Step, Task
 from services._base.deadline import within
@@ -295,6 +295,8 @@ class Session:
         """Return the work's result, within the time that a step may take; `close` cuts it short."""
         try:
             return await within(self._settings.step_timeout_s, work, self._note_limit)
+        except ToolError as error:  # meant for a model, which is not here to read it
+            raise RuntimeError(f"a ToolError escaped the environment: {error}") from error
         finally:
             self._limit = None
 

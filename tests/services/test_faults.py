@@ -53,13 +53,8 @@ def wait_until(happened: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def live_sessions(service: ServiceProcess) -> float:
-    _, text = service.get("/metrics")
-    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("agentrl_sessions{"))
-
-
 def no_session_lives(service: ServiceProcess) -> bool:
-    return live_sessions(service) == 0
+    return service.metric("agentrl_sessions") == 0
 
 
 def open_files(pid: int) -> int:
@@ -276,7 +271,7 @@ def test_client_processes_that_are_killed_leave_no_session(service: ServiceProce
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-    assert live_sessions(service) == 100
+    assert service.metric("agentrl_sessions") == 100
     for process in processes:
         process.kill()
         process.wait(PATIENCE_S)
@@ -337,7 +332,7 @@ def test_a_client_that_vanished_without_a_word_is_missed_and_its_session_ends(
         client.upgrade()
         client.send({"type": "reset", "data": {"seed": 1}})
         client.receive()
-        assert live_sessions(service) == 1
+        assert service.metric("agentrl_sessions") == 1
         proxy.silent = True
         wait_until(lambda: no_session_lives(service))
         client.close()
@@ -398,6 +393,7 @@ def test_an_environment_that_hangs_costs_its_own_episode_and_gives_its_place_bac
             ("train", "hang", "env.step_timeout"),
             ("raise", "", "env.start"),
             ("train", "raise", "env.step"),
+            ("train", "tool_error", "env.step"),
         ):
             client.send({"type": "reset", "data": {"seed": 1, "split": split}})
             answer = client.receive()

@@ -35,10 +35,7 @@ TROUBLE = ("session", "worker", "Error", "error", "unreachable", "Traceback", "e
 
 def steps_taken(service: ServiceProcess) -> float:
     """Return how many steps the service has answered."""
-    _, text = service.get("/metrics")
-    return sum(
-        float(line.split()[-1]) for line in text.splitlines() if line.startswith("agentrl_steps_total")
-    )
+    return service.metric("agentrl_steps_total")
 
 
 def kill_all(service: ServiceProcess) -> None:

@@ -46,8 +46,7 @@ def assert_lost(result: Any, code: str) -> None:
 
 
 def live_sessions(service: ServiceProcess) -> float:
-    _, text = service.get("/metrics")
-    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("agentrl_sessions{"))
+    return service.metric("agentrl_sessions")
 
 
 def test_many_trajectories_of_unequal_length_do_not_mix_and_leave_nothing(service: ServiceProcess) -> None:
