@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import struct
+import time
 from typing import Any
 
 __all__ = ["RawClient"]
@@ -54,8 +55,9 @@ class RawClient:
         return head + bytes(4) + payload
 
     def receive(self) -> Any:
-        """Return the next message; pings on the way to it are answered."""
-        while True:
+        """Return the next message; pings on the way to it are answered, and are no answer."""
+        until = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < until:
             opcode, size = self._need(2)[0] & 15, 0
             size = self._take(2)[1] & 127
             if size > 125:
@@ -68,6 +70,7 @@ class RawClient:
                 self.socket.sendall(self.frame(payload, 10))
             if opcode == 8:
                 raise ConnectionError(f"closed by the service: {payload!r}")
+        raise TimeoutError("the service sends pings and no answer")
 
     def reset(self) -> None:
         """Vanish with a TCP reset."""
