@@ -170,6 +170,9 @@ class _Line:
         """Answer one after another, as long as none has to wait: then another task goes on with the rest."""
         try:
             for item in items:
+                while self._unsent_bytes >= MAX_UNSENT_BYTES and not self._over:
+                    self._room.clear()
+                    await self._room.wait()
                 await telling(self._answer_item(item), lambda: self._begin_items(items))
         except Exception:
             self._begin_items(items)
